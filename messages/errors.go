@@ -40,6 +40,12 @@ func Later(code string, after time.Duration, message string) *Failure {
 	return &Failure{Code: code, Message: message, RetryAfter: after}
 }
 
+// RateLimited makes the Failure of a command that is over its rate for another
+// retryAfter ms.
+func RateLimited(retryAfter int64) *Failure {
+	return Later(CodeRateLimited, time.Duration(retryAfter)*time.Millisecond, "too many of these; wait and try again")
+}
+
 // FailureOf returns the Failure in err's chain. Any other error is internal:
 // its text stays on the server.
 func FailureOf(err error) *Failure {

@@ -28,6 +28,7 @@ const (
 	EditFor        = 24 * time.Hour
 	ForgetDevice   = 90 * 24 * time.Hour
 	KeepMoves      = 30 * 24 * time.Hour
+	KeepMarks      = 30 * 24 * time.Hour
 	WatchFor       = 5 * time.Minute
 	TypingFor      = 3 * time.Second
 	HelloWithin    = 10 * time.Second

@@ -330,9 +330,8 @@ type Attach struct {
 	Number        uint64                 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`    // 0 for a new connection; a re-attach presents its own
 	Protocol      string                 `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"` // subprotocol, for operators
 	Client        string                 `protobuf:"bytes,4,opt,name=client,proto3" json:"client,omitempty"`
-	Since         int64                  `protobuf:"varint,5,opt,name=since,proto3" json:"since,omitempty"` // ms
-	Head          bool                   `protobuf:"varint,6,opt,name=head,proto3" json:"head,omitempty"`   // start at head
-	Positions     []*Position            `protobuf:"bytes,7,rep,name=positions,proto3" json:"positions,omitempty"`
+	Since         int64                  `protobuf:"varint,5,opt,name=since,proto3" json:"since,omitempty"`                   // ms
+	TokenId       string                 `protobuf:"bytes,6,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"` // of the token it said hello with
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -402,18 +401,11 @@ func (x *Attach) GetSince() int64 {
 	return 0
 }
 
-func (x *Attach) GetHead() bool {
+func (x *Attach) GetTokenId() string {
 	if x != nil {
-		return x.Head
+		return x.TokenId
 	}
-	return false
-}
-
-func (x *Attach) GetPositions() []*Position {
-	if x != nil {
-		return x.Positions
-	}
-	return nil
+	return ""
 }
 
 // Attached answers an Attach. A device is told to a store by its incarnation,
@@ -629,9 +621,10 @@ type CatchUp struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Origin        *Origin                `protobuf:"bytes,1,opt,name=origin,proto3" json:"origin,omitempty"`
 	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	Head          bool                   `protobuf:"varint,3,opt,name=head,proto3" json:"head,omitempty"`       // store baselines at the heads first
-	Full          bool                   `protobuf:"varint,4,opt,name=full,proto3" json:"full,omitempty"`       // check every conversation
-	Recheck       bool                   `protobuf:"varint,5,opt,name=recheck,proto3" json:"recheck,omitempty"` // the marks of the last two days only
+	Head          bool                   `protobuf:"varint,3,opt,name=head,proto3" json:"head,omitempty"`          // store baselines at the heads first
+	Full          bool                   `protobuf:"varint,4,opt,name=full,proto3" json:"full,omitempty"`          // check every conversation
+	Recheck       bool                   `protobuf:"varint,5,opt,name=recheck,proto3" json:"recheck,omitempty"`    // the marks of the last two days only
+	Positions     []*Position            `protobuf:"bytes,6,rep,name=positions,proto3" json:"positions,omitempty"` // where delivery resumes, instead of at the stored cursors
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -701,12 +694,19 @@ func (x *CatchUp) GetRecheck() bool {
 	return false
 }
 
-// News answers a CatchUp: conversations whose head is beyond the device's
-// cursor.
+func (x *CatchUp) GetPositions() []*Position {
+	if x != nil {
+		return x.Positions
+	}
+	return nil
+}
+
+// News answers a CatchUp: conversations whose head is beyond where delivery to
+// the device resumes.
 type News struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Connection    uint64                 `protobuf:"varint,1,opt,name=connection,proto3" json:"connection,omitempty"`
-	Heads         []*Position            `protobuf:"bytes,2,rep,name=heads,proto3" json:"heads,omitempty"`
+	Items         []*NewsItem            `protobuf:"bytes,2,rep,name=items,proto3" json:"items,omitempty"`
 	Pass          int64                  `protobuf:"varint,3,opt,name=pass,proto3" json:"pass,omitempty"` // ms: clock at the start of this pass
 	Error         *Error                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -750,9 +750,9 @@ func (x *News) GetConnection() uint64 {
 	return 0
 }
 
-func (x *News) GetHeads() []*Position {
+func (x *News) GetItems() []*NewsItem {
 	if x != nil {
-		return x.Heads
+		return x.Items
 	}
 	return nil
 }
@@ -771,6 +771,66 @@ func (x *News) GetError() *Error {
 	return nil
 }
 
+type NewsItem struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conversation  string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	Head          uint64                 `protobuf:"varint,2,opt,name=head,proto3" json:"head,omitempty"`
+	Resume        uint64                 `protobuf:"varint,3,opt,name=resume,proto3" json:"resume,omitempty"` // delivery goes on after this seq
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NewsItem) Reset() {
+	*x = NewsItem{}
+	mi := &file_node_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NewsItem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NewsItem) ProtoMessage() {}
+
+func (x *NewsItem) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NewsItem.ProtoReflect.Descriptor instead.
+func (*NewsItem) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *NewsItem) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *NewsItem) GetHead() uint64 {
+	if x != nil {
+		return x.Head
+	}
+	return 0
+}
+
+func (x *NewsItem) GetResume() uint64 {
+	if x != nil {
+		return x.Resume
+	}
+	return 0
+}
+
 // Acked tells an inbox what a device has acknowledged.
 type Acked struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -785,7 +845,7 @@ type Acked struct {
 
 func (x *Acked) Reset() {
 	*x = Acked{}
-	mi := &file_node_proto_msgTypes[10]
+	mi := &file_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -797,7 +857,7 @@ func (x *Acked) String() string {
 func (*Acked) ProtoMessage() {}
 
 func (x *Acked) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[10]
+	mi := &file_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -810,7 +870,7 @@ func (x *Acked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acked.ProtoReflect.Descriptor instead.
 func (*Acked) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{10}
+	return file_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Acked) GetUser() string {
@@ -859,7 +919,7 @@ type Delivered struct {
 
 func (x *Delivered) Reset() {
 	*x = Delivered{}
-	mi := &file_node_proto_msgTypes[11]
+	mi := &file_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -871,7 +931,7 @@ func (x *Delivered) String() string {
 func (*Delivered) ProtoMessage() {}
 
 func (x *Delivered) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[11]
+	mi := &file_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -884,7 +944,7 @@ func (x *Delivered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivered.ProtoReflect.Descriptor instead.
 func (*Delivered) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{11}
+	return file_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Delivered) GetUser() string {
@@ -901,6 +961,53 @@ func (x *Delivered) GetSeq() uint64 {
 	return 0
 }
 
+// Erase asks a conversation to retract what a deleted user wrote in it, and to
+// end the user's membership where it is a group. It is answered with Ok once a
+// reading of the whole log finds nothing left to do; until then it is repeated.
+type Erase struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Erase) Reset() {
+	*x = Erase{}
+	mi := &file_node_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Erase) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Erase) ProtoMessage() {}
+
+func (x *Erase) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Erase.ProtoReflect.Descriptor instead.
+func (*Erase) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Erase) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
 // SignOut tells a session to close its user's connections: one device or all.
 type SignOut struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -913,7 +1020,7 @@ type SignOut struct {
 
 func (x *SignOut) Reset() {
 	*x = SignOut{}
-	mi := &file_node_proto_msgTypes[12]
+	mi := &file_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -925,7 +1032,7 @@ func (x *SignOut) String() string {
 func (*SignOut) ProtoMessage() {}
 
 func (x *SignOut) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[12]
+	mi := &file_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -938,7 +1045,7 @@ func (x *SignOut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignOut.ProtoReflect.Descriptor instead.
 func (*SignOut) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{12}
+	return file_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SignOut) GetUser() string {
@@ -975,7 +1082,7 @@ type ObservePresence struct {
 
 func (x *ObservePresence) Reset() {
 	*x = ObservePresence{}
-	mi := &file_node_proto_msgTypes[13]
+	mi := &file_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +1094,7 @@ func (x *ObservePresence) String() string {
 func (*ObservePresence) ProtoMessage() {}
 
 func (x *ObservePresence) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[13]
+	mi := &file_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +1107,7 @@ func (x *ObservePresence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObservePresence.ProtoReflect.Descriptor instead.
 func (*ObservePresence) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{13}
+	return file_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ObservePresence) GetUser() string {
@@ -1035,7 +1142,7 @@ type PresenceChanged struct {
 
 func (x *PresenceChanged) Reset() {
 	*x = PresenceChanged{}
-	mi := &file_node_proto_msgTypes[14]
+	mi := &file_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1047,7 +1154,7 @@ func (x *PresenceChanged) String() string {
 func (*PresenceChanged) ProtoMessage() {}
 
 func (x *PresenceChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[14]
+	mi := &file_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1060,7 +1167,7 @@ func (x *PresenceChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresenceChanged.ProtoReflect.Descriptor instead.
 func (*PresenceChanged) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{14}
+	return file_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PresenceChanged) GetWatcher() string {
@@ -1108,15 +1215,14 @@ const file_node_proto_rawDesc = "" +
 	"connection\x18\x01 \x01(\x04R\n" +
 	"connection\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\x04R\x05token\x12,\n" +
-	"\x05frame\x18\x03 \x01(\v2\x16.troupe.v1.ServerFrameR\x05frame\"\xdc\x01\n" +
+	"\x05frame\x18\x03 \x01(\v2\x16.troupe.v1.ServerFrameR\x05frame\"\xb0\x01\n" +
 	"\x06Attach\x12)\n" +
 	"\x06origin\x18\x01 \x01(\v2\x11.troupe.v1.OriginR\x06origin\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x1a\n" +
 	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x16\n" +
 	"\x06client\x18\x04 \x01(\tR\x06client\x12\x14\n" +
-	"\x05since\x18\x05 \x01(\x03R\x05since\x12\x12\n" +
-	"\x04head\x18\x06 \x01(\bR\x04head\x121\n" +
-	"\tpositions\x18\a \x03(\v2\x13.troupe.v1.PositionR\tpositions\"\xd2\x01\n" +
+	"\x05since\x18\x05 \x01(\x03R\x05since\x12\x19\n" +
+	"\btoken_id\x18\x06 \x01(\tR\atokenId\"\xd2\x01\n" +
 	"\bAttached\x12\x1e\n" +
 	"\n" +
 	"connection\x18\x01 \x01(\x04R\n" +
@@ -1135,20 +1241,25 @@ const file_node_proto_rawDesc = "" +
 	"connection\x18\x01 \x01(\x04R\n" +
 	"connection\x12\x14\n" +
 	"\x05close\x18\x02 \x01(\rR\x05close\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x98\x01\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xcb\x01\n" +
 	"\aCatchUp\x12)\n" +
 	"\x06origin\x18\x01 \x01(\v2\x11.troupe.v1.OriginR\x06origin\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x12\n" +
 	"\x04head\x18\x03 \x01(\bR\x04head\x12\x12\n" +
 	"\x04full\x18\x04 \x01(\bR\x04full\x12\x18\n" +
-	"\arecheck\x18\x05 \x01(\bR\arecheck\"\x8d\x01\n" +
+	"\arecheck\x18\x05 \x01(\bR\arecheck\x121\n" +
+	"\tpositions\x18\x06 \x03(\v2\x13.troupe.v1.PositionR\tpositions\"\x8d\x01\n" +
 	"\x04News\x12\x1e\n" +
 	"\n" +
 	"connection\x18\x01 \x01(\x04R\n" +
 	"connection\x12)\n" +
-	"\x05heads\x18\x02 \x03(\v2\x13.troupe.v1.PositionR\x05heads\x12\x12\n" +
+	"\x05items\x18\x02 \x03(\v2\x13.troupe.v1.NewsItemR\x05items\x12\x12\n" +
 	"\x04pass\x18\x03 \x01(\x03R\x04pass\x12&\n" +
-	"\x05error\x18\x04 \x01(\v2\x10.troupe.v1.ErrorR\x05error\"\xa5\x01\n" +
+	"\x05error\x18\x04 \x01(\v2\x10.troupe.v1.ErrorR\x05error\"Z\n" +
+	"\bNewsItem\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12\x12\n" +
+	"\x04head\x18\x02 \x01(\x04R\x04head\x12\x16\n" +
+	"\x06resume\x18\x03 \x01(\x04R\x06resume\"\xa5\x01\n" +
 	"\x05Acked\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\tR\x06device\x12 \n" +
@@ -1157,7 +1268,9 @@ const file_node_proto_rawDesc = "" +
 	"\tcaught_up\x18\x05 \x01(\x03R\bcaughtUp\"1\n" +
 	"\tDelivered\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
-	"\x03seq\x18\x02 \x01(\x04R\x03seq\"M\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\x1b\n" +
+	"\x05Erase\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\"M\n" +
 	"\aSignOut\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\tR\x06device\x12\x16\n" +
@@ -1182,7 +1295,7 @@ func file_node_proto_rawDescGZIP() []byte {
 	return file_node_proto_rawDescData
 }
 
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_node_proto_goTypes = []any{
 	(*Envelope)(nil),        // 0: troupe.v1.Envelope
 	(*Origin)(nil),          // 1: troupe.v1.Origin
@@ -1194,30 +1307,32 @@ var file_node_proto_goTypes = []any{
 	(*Expel)(nil),           // 7: troupe.v1.Expel
 	(*CatchUp)(nil),         // 8: troupe.v1.CatchUp
 	(*News)(nil),            // 9: troupe.v1.News
-	(*Acked)(nil),           // 10: troupe.v1.Acked
-	(*Delivered)(nil),       // 11: troupe.v1.Delivered
-	(*SignOut)(nil),         // 12: troupe.v1.SignOut
-	(*ObservePresence)(nil), // 13: troupe.v1.ObservePresence
-	(*PresenceChanged)(nil), // 14: troupe.v1.PresenceChanged
-	(*ClientFrame)(nil),     // 15: troupe.v1.ClientFrame
-	(*ServerFrame)(nil),     // 16: troupe.v1.ServerFrame
-	(*Position)(nil),        // 17: troupe.v1.Position
-	(*Error)(nil),           // 18: troupe.v1.Error
-	(*Presence)(nil),        // 19: troupe.v1.Presence
+	(*NewsItem)(nil),        // 10: troupe.v1.NewsItem
+	(*Acked)(nil),           // 11: troupe.v1.Acked
+	(*Delivered)(nil),       // 12: troupe.v1.Delivered
+	(*Erase)(nil),           // 13: troupe.v1.Erase
+	(*SignOut)(nil),         // 14: troupe.v1.SignOut
+	(*ObservePresence)(nil), // 15: troupe.v1.ObservePresence
+	(*PresenceChanged)(nil), // 16: troupe.v1.PresenceChanged
+	(*ClientFrame)(nil),     // 17: troupe.v1.ClientFrame
+	(*ServerFrame)(nil),     // 18: troupe.v1.ServerFrame
+	(*Error)(nil),           // 19: troupe.v1.Error
+	(*Position)(nil),        // 20: troupe.v1.Position
+	(*Presence)(nil),        // 21: troupe.v1.Presence
 }
 var file_node_proto_depIdxs = []int32{
 	1,  // 0: troupe.v1.Command.origin:type_name -> troupe.v1.Origin
-	15, // 1: troupe.v1.Command.frame:type_name -> troupe.v1.ClientFrame
-	16, // 2: troupe.v1.Answer.frame:type_name -> troupe.v1.ServerFrame
+	17, // 1: troupe.v1.Command.frame:type_name -> troupe.v1.ClientFrame
+	18, // 2: troupe.v1.Answer.frame:type_name -> troupe.v1.ServerFrame
 	1,  // 3: troupe.v1.Attach.origin:type_name -> troupe.v1.Origin
-	17, // 4: troupe.v1.Attach.positions:type_name -> troupe.v1.Position
-	18, // 5: troupe.v1.Attached.error:type_name -> troupe.v1.Error
-	1,  // 6: troupe.v1.Detach.origin:type_name -> troupe.v1.Origin
-	1,  // 7: troupe.v1.CatchUp.origin:type_name -> troupe.v1.Origin
-	17, // 8: troupe.v1.News.heads:type_name -> troupe.v1.Position
-	18, // 9: troupe.v1.News.error:type_name -> troupe.v1.Error
-	17, // 10: troupe.v1.Acked.positions:type_name -> troupe.v1.Position
-	19, // 11: troupe.v1.PresenceChanged.presence:type_name -> troupe.v1.Presence
+	19, // 4: troupe.v1.Attached.error:type_name -> troupe.v1.Error
+	1,  // 5: troupe.v1.Detach.origin:type_name -> troupe.v1.Origin
+	1,  // 6: troupe.v1.CatchUp.origin:type_name -> troupe.v1.Origin
+	20, // 7: troupe.v1.CatchUp.positions:type_name -> troupe.v1.Position
+	10, // 8: troupe.v1.News.items:type_name -> troupe.v1.NewsItem
+	19, // 9: troupe.v1.News.error:type_name -> troupe.v1.Error
+	20, // 10: troupe.v1.Acked.positions:type_name -> troupe.v1.Position
+	21, // 11: troupe.v1.PresenceChanged.presence:type_name -> troupe.v1.Presence
 	12, // [12:12] is the sub-list for method output_type
 	12, // [12:12] is the sub-list for method input_type
 	12, // [12:12] is the sub-list for extension type_name
@@ -1237,7 +1352,7 @@ func file_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

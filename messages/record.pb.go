@@ -99,7 +99,9 @@ type Snapshot struct {
 	StateSeq      uint64                 `protobuf:"varint,1,opt,name=state_seq,json=stateSeq,proto3" json:"state_seq,omitempty"`
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	History       string                 `protobuf:"bytes,3,opt,name=history,proto3" json:"history,omitempty"`
-	Members       []*SnapshotMember      `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"` // by joined, then user
+	Members       []*SnapshotMember      `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"`                              // by joined, then user
+	CreatedHash   uint64                 `protobuf:"fixed64,5,opt,name=created_hash,json=createdHash,proto3" json:"created_hash,omitempty"` // of what the group was created with: tells a retry
+	Unmarked      bool                   `protobuf:"varint,6,opt,name=unmarked,proto3" json:"unmarked,omitempty"`                           // it has once had more members than leave marks
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -160,6 +162,20 @@ func (x *Snapshot) GetMembers() []*SnapshotMember {
 		return x.Members
 	}
 	return nil
+}
+
+func (x *Snapshot) GetCreatedHash() uint64 {
+	if x != nil {
+		return x.CreatedHash
+	}
+	return 0
+}
+
+func (x *Snapshot) GetUnmarked() bool {
+	if x != nil {
+		return x.Unmarked
+	}
+	return false
 }
 
 type SnapshotMember struct {
@@ -231,12 +247,14 @@ const file_record_proto_rawDesc = "" +
 	"\x05entry\x18\x01 \x01(\fR\x05entry\x12\x1b\n" +
 	"\tappend_id\x18\x02 \x01(\fR\bappendId\x12\x1c\n" +
 	"\tcountable\x18\x03 \x01(\x04R\tcountable\x12\x1b\n" +
-	"\tstate_seq\x18\x04 \x01(\x04R\bstateSeq\"\x8a\x01\n" +
+	"\tstate_seq\x18\x04 \x01(\x04R\bstateSeq\"\xc9\x01\n" +
 	"\bSnapshot\x12\x1b\n" +
 	"\tstate_seq\x18\x01 \x01(\x04R\bstateSeq\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\ahistory\x18\x03 \x01(\tR\ahistory\x123\n" +
-	"\amembers\x18\x04 \x03(\v2\x19.troupe.v1.SnapshotMemberR\amembers\"P\n" +
+	"\amembers\x18\x04 \x03(\v2\x19.troupe.v1.SnapshotMemberR\amembers\x12!\n" +
+	"\fcreated_hash\x18\x05 \x01(\x06R\vcreatedHash\x12\x1a\n" +
+	"\bunmarked\x18\x06 \x01(\bR\bunmarked\"P\n" +
 	"\x0eSnapshotMember\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x16\n" +
