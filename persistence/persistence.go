@@ -108,7 +108,7 @@ type Overlay struct {
 type Range struct {
 	After, Before messages.Seq
 	UpTo          messages.Seq // inclusive; 0: the durable head
-	Limit         int          // rows
+	Limit         int          // rows; 0: no bound
 	Bytes         int          // of entries; at least one row is returned; 0: no bound
 }
 
@@ -159,6 +159,9 @@ type Log interface {
 	Read(ctx context.Context, c messages.ConversationID, r Range) ([]Row, error)
 	// Know answers q for c. An id whose append is under way is waited for.
 	Know(ctx context.Context, c messages.ConversationID, q Query) (Answer, error)
+	// Unblocked reports, without I/O, that neither user of a direct
+	// conversation blocks the other. False says nothing: ask Know.
+	Unblocked(c messages.ConversationID) bool
 	// Recent returns the ids used within messages.DedupFor, or false where
 	// they are more than limit.
 	Recent(ctx context.Context, c messages.ConversationID, limit int) ([]Dedup, bool, error)
@@ -269,6 +272,7 @@ type Account struct {
 	Created    int64 // ms
 	Disabled   bool
 	Deleted    bool   // the name is never freed
+	Erased     bool   // of a deleted one: its entries are retracted everywhere
 	Generation uint64 // tokens of an older generation are revoked
 	LastSeen   int64  // ms: when its last connection ended
 }
