@@ -142,6 +142,7 @@ func TestARemovedMemberGetsNothingMore(t *testing.T) {
 	ana.Changes(group, &messages.ChangeGroup{Add: []string{"bo"}})
 	ana.Says(group, "welcome back")
 	bo.Sees("welcome back")
+	cy.Sees("welcome back")
 	w.Judge()
 }
 
