@@ -621,6 +621,14 @@ func (c *Client) Frames() []*messages.ServerFrame {
 	return append([]*messages.ServerFrame(nil), c.frames[c.since:]...)
 }
 
+// listens reports whether the device is connected, and takes and acknowledges
+// what comes.
+func (c *Client) listens() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.User != "" && c.ws != nil && c.close == 0 && !c.paused && !c.NoAck && !c.Quiet
+}
+
 // Settle waits until everything that the server had for this device before is
 // here.
 func (c *Client) Settle() {

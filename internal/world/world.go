@@ -328,12 +328,15 @@ func (w *World) Log(c messages.ConversationID) []*messages.Entry {
 	}
 }
 
-// Judge ends every connection of these worlds, and compares what their devices
-// did and saw with the logs and the promises.
+// Judge waits for what is on its way, ends every connection of these worlds,
+// and compares what their devices did and saw with the logs and the promises.
 func (w *World) Judge(others ...*World) {
 	w.t.Helper()
 	for _, x := range append(others, w) {
 		for _, c := range x.all() {
+			if c.listens() {
+				c.Settle()
+			}
 			c.Close()
 		}
 		for _, c := range x.met() {
